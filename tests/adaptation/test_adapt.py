@@ -110,7 +110,7 @@ def test_a_finding_at_chance_is_not_assessed_and_without_another_nothing_is_writ
     encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)
     training = Inverted("linear_probe", weight_decays=[0.01], steps=2, validate_every=2, folds=2)
     adaptation = Adaptation(encoded, make_model(), weights, weights, training, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"model\.pt: not written; no finding has an AUC above least_auc; add labelled"):
+    with pytest.raises(ValueError, match=r"model\.pt: not written; no finding has an AUC above least_auc; add"):
         adaptation.run()
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["adaptation.json"]
     row = json.loads((tmp_path / "out" / "adaptation.json").read_text())["findings"][NODULE]

@@ -38,13 +38,13 @@ def test_who_only_wants_a_warning_gets_the_findings_and_the_notice() -> None:
     warn = Assessment(outside_domain="warn")
     assert warn.of(NODULE, scan(domain=OUTSIDE)) is NODULE
     notice = str(warn.notice(OUTSIDE))
-    assert notice.startswith("Outside the domain") and "distance 3.10, limit 1.50" in notice
+    assert notice.startswith("Outside the domain") and "(distance 3.10; typical 1.00, limit 1.50)" in notice
 
 
 @pytest.mark.parametrize(("scans", "warned"), [(12, True), (99, True), (100, False), (None, False)])
 def test_weights_that_learned_from_few_scans_are_warned_of(scans: int | None, warned: bool) -> None:
-    lines = Assessment().warnings(scan(domain=replace(OUTSIDE, scans=scans)))
-    assert [line.startswith(f"domain: fitted on {scans} training scans;") for line in lines] == [True] * warned
+    lines = Assessment().warnings(scan(domain=replace(OUTSIDE, inside=True, scans=scans)))
+    assert [line.startswith(f"Domain: fitted on {scans} training scans;") for line in lines] == [True] * warned
 
 
 def test_a_finding_whose_anatomy_is_not_in_the_scan_is_not_assessed() -> None:
@@ -70,7 +70,10 @@ def test_a_finding_that_clipped_values_cannot_show_is_not_assessed() -> None:
 def test_a_finding_without_a_fitted_threshold_is_not_assessed() -> None:
     answer = Assessment().of(replace(NODULE, probability=1.0, threshold=NO_THRESHOLD), scan())
     assert isinstance(answer, FindingAnswer) and answer.present is None
-    assert answer.not_assessed == "the weights have no threshold for this finding: too few scans with and without it, or an AUC at chance"
+    assert (
+        answer.not_assessed
+        == "no threshold could be fitted: too few scans with and without this finding, or an AUC at chance"
+    )
     assert Assessment().of(replace(NODULE, threshold=1.0), scan()).not_assessed is None, "1 can be fitted"
 
 
@@ -95,8 +98,13 @@ def test_a_query_is_not_assessed_where_its_nearest_finding_is_not_and_its_score_
 def test_little_lung_and_a_missing_domain_are_warned_of() -> None:
     little, unknown = Assessment(min_lung_litres=1.5).warnings(scan(litres=0.8))
     assert little.startswith("scan.nii.gz: shows 0.8 litres of air-filled lung, less than the 1.5 of a whole chest")
-    assert unknown.startswith("domain: not available")
-    assert Assessment().warnings(scan(litres=0.8, domain=OUTSIDE)) == []
+    assert unknown.startswith("Domain: not available")
+    assert Assessment().warnings(scan(litres=0.8, domain=replace(OUTSIDE, inside=True))) == []
+
+
+def test_a_scan_outside_the_domain_comes_with_what_to_do_next() -> None:
+    (line,) = Assessment().warnings(scan(domain=OUTSIDE))
+    assert "adapt the model to scans of your own (docs/adapt_to_your_hospital.md)" in line
 
 
 def test_an_unknown_way_with_scans_outside_is_rejected() -> None:

@@ -41,5 +41,5 @@ def test_published_weights_are_named_with_their_licence(bundle_root: Path, tmp_p
     model = describe_model(bundle_root, tmp_path / "radfinder.pt", "WindowEncoder")
     assert model.published == source
     assert training_warnings(model) == [
-        "these are the published weights of RadFinder (arXiv 2603.02026); licence: CC BY-NC-SA 4.0"
+        "These are the published weights of RadFinder (arXiv 2603.02026); licence: CC BY-NC-SA 4.0"
     ]

@@ -93,7 +93,7 @@ def test_a_finding_that_is_not_scored_is_not_in_the_answers(mask: Tensor) -> Non
     assert not by_name["Hiatal hernia"].anatomy_found and by_name["Hiatal hernia"].probability == 0
     assert not scored["Hiatal hernia"].token_map.any() and scored["Cardiomegaly"].token_map.any()
     assert any(
-        line.startswith("esophagus was not found in the scan: Hiatal hernia was given the probability 0")
+        line.startswith("Esophagus was not found in the scan: Hiatal hernia was given the probability 0")
         for line in warnings
     )
     assert any(

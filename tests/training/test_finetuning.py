@@ -112,4 +112,4 @@ def test_of_four_scans_the_domain_is_unknown_and_the_log_and_the_answer_say_so(
     (new,) = json.loads(datalist.read_text(encoding="utf-8"))["test"]
     record = answered(bundle_root, few, datalist.parent / new["image"])
     assert record.domain is None
-    assert any(line.startswith("domain: not available") for line in record.warnings)
+    assert any(line.startswith("Domain: not available") for line in record.warnings)

@@ -91,6 +91,6 @@ def format_record(record: dict[str, Any]) -> str:
 
 def _few(record: dict[str, Any]) -> str:
     return (
-        f"Caution: {record['scans']} scans of {record['patients']} patients say little of other patients, or of whether "
-        f"another scan is like them. Inference warns of fewer than {FEW_SCANS} scans."
+        f"Caution: {record['scans']} scans of {record['patients']} patients say little of other patients, or of "
+        f"whether another scan is like them. Inference warns of fewer than {FEW_SCANS} scans."
     )

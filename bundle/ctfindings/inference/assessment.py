@@ -43,7 +43,7 @@ class Assessment:
         if self.withholds(scan):
             return "the scan is unlike the training scans"
         if isinstance(answer, FindingAnswer) and answer.threshold >= NO_THRESHOLD:
-            return "the weights have no threshold for this finding: too few scans with and without it, or an AUC at chance"
+            return "no threshold could be fitted: too few scans with and without this finding, or an AUC at chance"
         name = answer.name if isinstance(answer, FindingAnswer) else answer.nearest_findings[0].name
         if name in scan.unseen:
             return "the values of the scan were clipped below the density of this finding"
@@ -57,14 +57,17 @@ class Assessment:
         """What a reader of a scan outside the domain has to know first; None for other scans."""
         if domain is None or domain.inside:
             return None
-        distance = "" if domain.score is None else f" (distance {domain.score:.2f}, limit {domain.threshold:.2f})"
+        scale = f"typical 1.00, limit {domain.threshold:.2f}"
+        distance = "" if domain.score is None else f" (distance {domain.score:.2f}; {scale})"
         start = f"Outside the domain: this scan is unlike the scans that the model was trained on{distance}."
         if self.outside_domain == "withhold":
             return f"{start} No finding is assessed; the probabilities are not reliable."
         return f"{start} The findings are not reliable."
 
     def warnings(self, scan: EncodedScan) -> Sequence[str]:
-        """A line if the scan shows no whole chest, and one if the weights do not know their domain or few scans."""
+        """A line if the scan shows no whole chest, if it is outside the domain, and if the domain is unknown or of few
+        scans.
+        """
         lines = []
         litres = scan.regions.lung_litres
         if litres < self.min_lung_litres:
@@ -73,10 +76,16 @@ class Assessment:
                 f"{self.min_lung_litres:g} of a whole chest; findings outside the field of view cannot be seen"
             )
         if scan.domain is None:
-            lines.append("domain: not available; these weights do not know whether a scan is like their training scans")
-        elif scan.domain.scans is not None and scan.domain.scans < FEW_SCANS:
+            lines.append("Domain: not available; these weights do not know whether a scan is like their training scans")
+            return lines
+        if not scan.domain.inside:
             lines.append(
-                f"domain: fitted on {scan.domain.scans} training scans; so few say little of whether another scan is "
+                "For answers on scans like this one, adapt the model to scans of your own "
+                "(docs/adapt_to_your_hospital.md)"
+            )
+        if scan.domain.scans is not None and scan.domain.scans < FEW_SCANS:
+            lines.append(
+                f"Domain: fitted on {scan.domain.scans} training scans; so few say little of whether another scan is "
                 "like them"
             )
         return lines

@@ -144,7 +144,7 @@ class FindingsWriter:
 
     def _start(self, engine: Engine) -> None:
         total = engine.state.epoch_length or 0
-        self._bar = progress_bar(label="scans" if total > 1 else "", total=total)
+        self._bar = progress_bar(label="inference" if total > 1 else "", total=total, unit="scan")
         self._records: dict[str, Path] = {}
         self._problems: dict[str, ValueError] = {}
         self._writing: tuple[str, Future[None]] | None = None
@@ -213,7 +213,7 @@ class FindingsWriter:
         except OSError as error:
             problem = f"results cannot be written there ({error.strerror or error})"
             raise ValueError(f"{self.output_dir}: {problem}; free some space, or choose another folder") from error
-        lines = [format_findings(record), f"Report: {target / REPORT_FILE}"]
+        lines = ["", format_findings(record), f"Report: {target / REPORT_FILE}"]
         if not maps and self.evidence != "none":
             lines.append(f"Evidence: no {EVIDENCE_FILE}, because no finding is present and no query has a place")
         say("\n".join(lines))

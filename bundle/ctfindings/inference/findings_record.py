@@ -19,6 +19,8 @@ DISCLAIMER = (
 
 Point = tuple[float, float, float]
 
+_SIDES = {"left": "left of midline", "right": "right of midline", "midline": "midline"}
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -51,7 +53,7 @@ class Evidence:
     @property
     def place(self) -> str:
         """Region, or side where the region has no name, or "diffuse" or "scattered"; empty if none is known."""
-        return self.region or (self.side or "" if self.extent == "focal" else self.extent)
+        return self.region or (_SIDES.get(self.side or "", "") if self.extent == "focal" else self.extent)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ class FindingAnswer:
     def result(self) -> str:
         """``present``, ``not present`` or ``not assessed``."""
         return "not assessed" if self.present is None else "present" if self.present else "not present"
+
+    @property
+    def borderline(self) -> bool:
+        """Whether the probabilities of single prompt templates lie on both sides of the threshold."""
+        if self.present is None or not self.template_spread:
+            return False
+        return self.template_spread["min"] < self.threshold <= self.template_spread["max"]
 
     @property
     def numbers(self) -> tuple[str, str]:
@@ -152,15 +161,17 @@ Answer = FindingAnswer | QueryAnswer
 
 
 def where(answer: Answer) -> str:
-    """Region of the evidence, or the anatomy that answered with the side or extent of the evidence.
+    """The anatomy that answered, and region, side or extent of the evidence; a region that names the anatomy alone.
 
     The anatomy alone for a finding that is not present, and empty for a query that no anatomy answers.
     """
     if isinstance(answer, QueryAnswer) and not answer.meaningful:
         return ""
     place = answer.evidence if answer.result in ("present", "free text") else None
-    if place is None or place.region:
-        return answer.anatomy if place is None else place.place
+    if place is None:
+        return answer.anatomy
+    if place.region and not place.region.endswith(("zone", "zones")):
+        return place.region
     return ", ".join(filter(None, [answer.anatomy, place.place]))
 
 

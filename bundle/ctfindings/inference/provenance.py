@@ -31,7 +31,7 @@ def training_warnings(model: ModelInfo) -> list[str]:
     """What a reader has to know about the weights first; empty if nothing is known about them."""
     if model.published is not None:
         said = {key: model.published.get(key, "unknown") for key in ("model", "paper", "licence")}
-        return [f"these are the published weights of {said['model']} ({said['paper']}); licence: {said['licence']}"]
+        return [f"These are the published weights of {said['model']} ({said['paper']}); licence: {said['licence']}"]
     if model.trained_on is None:
         return []
-    return [f"these weights were trained only on {model.trained_on}, and were not shown to work on scans of patients"]
+    return [f"These weights were trained only on {model.trained_on}, and were not shown to work on scans of patients"]

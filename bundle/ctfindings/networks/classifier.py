@@ -179,7 +179,7 @@ def anatomy_warnings(
         if affected and not found[row]:
             scored = "was" if len(affected) == 1 else "were"
             where = scored_on or ("scored on the whole scan" if row == THORAX else "scored on the whole thorax")
-            lines.append(f"{name} was not found in the scan: {', '.join(affected)} {scored} {where}")
+            lines.append(f"{name.capitalize()} was not found in the scan: {', '.join(affected)} {scored} {where}")
     return lines
 
 

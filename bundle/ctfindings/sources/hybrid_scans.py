@@ -125,7 +125,7 @@ def summary(datalist: Path) -> Iterator[str]:
             yield f"{name:<36}" + "".join(f"{drawn[split][name]:>12}" for split in SPLITS)
     for split in SPLITS:
         if not content[split]:
-            yield f"warning: {split} has no study; give more scans, or other shares as --split"
+            yield f"warning: {split} has no study; give more scans, other shares as --split, or another --seed"
 
 
 def _files(folder: Path, studies: Sequence[Mapping[str, Any]]) -> list[list[int]]:

@@ -19,6 +19,8 @@ NOTICE = "Research only. Not a diagnosis."
 COLUMNS = ("Finding", "Probability", "Threshold", "Present", "Anatomy", "Place", "Image")
 """Columns of the table, left to right."""
 
+_SIDES = {"left": "left of midline", "right": "right of midline", "midline": "midline"}
+
 FALLING_FIRST = ("Probability", "Threshold", "Present", "Place")
 """Columns whose large values are of interest."""
 
@@ -71,6 +73,7 @@ class Row:
         """Text of the columns."""
         name = self.name if self.reliable else f"{self.name} †"
         present = "not assessed" if self.not_assessed else "present" if self.present else "-"
+        present += " ~" * self.borderline
         pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
         # More digits where two would look equal, as in the bundle's own tables.
         numbers = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
@@ -85,6 +88,11 @@ class Row:
         return -1.0 if self.not_assessed else self.probability
 
     @property
+    def borderline(self) -> bool:
+        """Whether wordings of the question lie on both sides of the threshold."""
+        return not self.not_assessed and self.spread[0] < self.threshold <= self.spread[1]
+
+    @property
     def obstacle(self) -> str:
         """Why the finding was not assessed, as a sentence; empty if it was."""
         return f"Not assessed: {self.not_assessed}." if self.not_assessed else ""
@@ -95,6 +103,8 @@ class Row:
         low, high = self.spread
         number = f"{self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."
         lines = [f"{self.name}: {self.obstacle or number}"]
+        if self.borderline:
+            lines.append("~ Borderline: another wording would change the answer.")
         if not self.reliable:
             lines.append(f"† The scan does not show the anatomy '{self.anatomy}': this answer is unreliable.")
         return " ".join([*lines, NOTICE])
@@ -250,9 +260,10 @@ def _image(image: int | None, images: int | None) -> str:
 
 
 def place_words(evidence: Mapping[str, Any]) -> str:
-    """Region of an evidence, or ``diffuse`` or ``scattered``, or the side of the patient; empty if it names none."""
+    """Region of an evidence, or ``diffuse`` or ``scattered``, or the side of the midline; empty if it names none."""
     extent = str(evidence.get("extent") or "focal")
-    return str(evidence.get("region") or (evidence.get("side") if extent == "focal" else extent) or "")
+    side = _SIDES.get(str(evidence.get("side")), "")
+    return str(evidence.get("region") or (side if extent == "focal" else extent))
 
 
 def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:

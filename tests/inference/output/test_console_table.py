@@ -14,21 +14,33 @@ def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
     assert "\x1b" not in text
 
 
+def test_a_verdict_that_hangs_on_the_wording_is_marked(case) -> None:
+    first = case.record.findings[0]
+    for spread, marked in (((0.3, 0.5), True), ((0.4, 0.5), False), ((0.2, 0.3), False)):
+        spread = {"min": spread[0], "max": spread[1]}
+        answer = dataclasses.replace(first, threshold=0.4, present=True, template_spread=spread)
+        text = format_findings(dataclasses.replace(case.record, findings=[answer]))
+        assert ("YES ~" in text) == ("~ borderline: single prompt templates" in text) == marked
+        unknown = dataclasses.replace(answer, present=None, not_assessed="unlike")
+        assert "~" not in format_findings(dataclasses.replace(case.record, findings=[unknown]))
+
+
 def test_a_place_without_a_name_is_the_anatomy_with_its_side_or_extent(case) -> None:
-    answer = dataclasses.replace(case.record.findings[0], present=True, anatomy="mediastinum")
+    answer = dataclasses.replace(case.record.findings[0], present=True, anatomy="thorax")
     evidence = dataclasses.replace(answer.evidence or case.record.queries[0].evidence, side="right", region=None)
     for changes, place in (
         ({"region": "right hilum"}, "right hilum"),
-        ({}, "mediastinum, right"),
-        ({"side": None}, "mediastinum"),
-        ({"extent": "scattered", "box_mm": None}, "mediastinum, scattered"),
+        ({}, "thorax, right of midline"),
+        ({"region": "left middle zone"}, "thorax, left middle zone"),
+        ({"side": None}, "thorax"),
+        ({"extent": "scattered", "box_mm": None}, "thorax, scattered"),
     ):
         found = dataclasses.replace(answer, evidence=dataclasses.replace(evidence, **changes))
         text = format_findings(dataclasses.replace(case.record, findings=[found]))
         (row,) = [line for line in text.splitlines() if line.startswith(answer.name)]
         assert f"YES          {place}  " in row and len(row) <= WIDTH
         absent = dataclasses.replace(found, present=False)
-        assert "no           mediastinum\n" in format_findings(dataclasses.replace(case.record, findings=[absent]))
+        assert "no           thorax\n" in format_findings(dataclasses.replace(case.record, findings=[absent]))
 
 
 def test_the_notice_comes_before_the_findings(case) -> None:
@@ -78,7 +90,7 @@ def test_findings_that_were_not_assessed_come_last_without_a_number(case) -> Non
 
 
 def test_the_reason_why_findings_were_not_assessed_stands_below_the_table(case) -> None:
-    few = "the weights were fitted on too few scans with and without this finding"
+    few = "too few scans with and without this finding"
     first, *others = case.record.findings
     unknown = [dataclasses.replace(first, present=None, not_assessed=few)]
     record = dataclasses.replace(case.record, findings=[*unknown, *others])

@@ -33,11 +33,11 @@ def test_place_and_order_are_those_of_the_record() -> None:
     effusion, nodule = FINDING_NAMES.index("Pleural effusion"), FINDING_NAMES.index("Lung nodule")
     draft = compose_report(answers({nodule: 0.7, effusion: 0.936}))
     assert draft.findings["lung"] == [
-        "Pleural effusion, strongest left, image 61 (z -96 mm), probability 0.94.",
-        "Lung nodule, strongest left, image 61 (z -96 mm), probability 0.70.",
+        "Pleural effusion, strongest left of midline, image 61 (z -96 mm), probability 0.94.",
+        "Lung nodule, strongest left of midline, image 61 (z -96 mm), probability 0.70.",
     ]
     assert draft.findings["heart"] == ["No finding at or above its threshold (3 assessed)."]
-    assert draft.impression == ["Pleural effusion, strongest left.", "Lung nodule, strongest left."]
+    assert draft.impression == ["Pleural effusion, strongest left of midline.", "Lung nodule, strongest left of midline."]
 
 
 @pytest.mark.parametrize(("extent", "share"), [("diffuse", 0.42), ("scattered", 0.05)])
@@ -49,10 +49,10 @@ def test_a_finding_without_a_box_has_a_share_and_no_side(extent: str, share: flo
     assert draft.impression == ["Emphysema."]
 
 
-def test_anatomies_that_say_the_same_share_a_line_and_limits_start_with_a_capital(case) -> None:
+def test_anatomies_that_say_the_same_share_a_line_and_limits_are_the_warnings(case) -> None:
     reason = "the scan is unlike the training scans"
     every = [replace(a, present=None, not_assessed=reason) for a in answers({})]
-    warnings = ["domain: not known", f"{case.record.scan.file}: is short"]
+    warnings = ["Domain: not known", f"{case.record.scan.file}: is short"]
     text = format_draft(replace(case.record, findings=every, warnings=warnings))
     assert text.count(f" (each): Not assessed: {reason}.") == 1
     assert text.splitlines()[-2:] == ["Domain: not known", f"{case.record.scan.file}: is short"]
@@ -91,5 +91,5 @@ def test_the_text_is_marked_as_a_draft_and_holds_notice_and_warnings(case) -> No
     text = format_draft(replace(case.record, notice="Outside the domain."))
     assert text.splitlines()[0].startswith("DRAFT REPORT") and "Research only. Not a diagnosis." in text
     assert text.index("Outside the domain.") < text.index("FINDINGS") < text.index("IMPRESSION") < text.index("LIMITS")
-    assert "A <i>warning</i>" in text and "Hiatal hernia" in text and "unreliable" in text
+    assert "a <i>warning</i>" in text and "Hiatal hernia" in text and "unreliable" in text
     assert case.record.queries[0].text not in text

@@ -102,7 +102,7 @@ def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:
     write_report(tmp_path / "r.html", record, case.hu, case.affine, {}, case.token_affine)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>No finding was assessed</h2>" in page
-    assert "No finding was assessed, and no query has evidence" in page and "at or above its threshold" not in page
+    assert not any(text in page for text in ("Where the model looked", "<th ", "at or above its threshold"))
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "PIR", "SAL"])

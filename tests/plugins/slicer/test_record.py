@@ -65,7 +65,7 @@ def test_a_finding_that_was_not_assessed_is_last_and_shows_no_probability() -> N
 def test_every_column_sorts_all_rows_both_ways(record: Record, column: int) -> None:
     rising, falling = (ordered(record.rows, column, descending) for descending in (False, True))
     assert {row.name for row in rising} == {row.name for row in falling} == set(FINDING_NAMES)
-    keys = [row.cells[column] for row in rising]
+    keys = [row.cells[column].removesuffix(" ~") for row in rising]
     if COLUMNS[column] not in ("Place", "Image"):
         assert keys == sorted(keys)
     if COLUMNS[column] == "Image":
@@ -81,12 +81,17 @@ def test_cells_say_what_the_finding_is() -> None:
         "Emphysema",
         "0.40",
         "0.30",
-        "present",
+        "present ~",
         "lung",
-        "left",
+        "left of midline",
         "86 of 144",
     )
-    absent = _entry(present=False, probability=0.1062, threshold=0.1138, anatomy_found=False)
+    assert "another wording would change the answer" in _record(_entry()).rows[0].hint
+    alike = _record(_entry(template_spread={"min": 0.3, "max": 0.6})).rows[0]
+    assert alike.cells[3] == "present" and "another wording" not in alike.hint
+    assert _record(_entry(not_assessed="unlike", present=None)).rows[0].cells[3] == "not assessed"
+    numbers = {"probability": 0.1062, "threshold": 0.1138, "template_spread": {"min": 0.1, "max": 0.11}}
+    absent = _entry(present=False, anatomy_found=False, **numbers)
     assert _record(absent).rows[0].cells == ("Emphysema †", "0.106", "0.114", "-", "lung", "", "")
 
 

@@ -7,7 +7,7 @@ from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, F
 WIDTH = 100
 """Longest line, in characters."""
 
-_NAME, _PLACE = 36, 22
+_NAME, _PLACE = 36, 24
 _VERDICTS = {True: "YES", False: "no", None: "not assessed"}
 
 
@@ -22,16 +22,20 @@ def format_findings(record: FindingsRecord) -> str:
         f"Model  {model.bundle} {model.version}, {model.network}, weights {model.weights_sha256[:12]}",
         *(wrap(record.notice, WIDTH) if record.notice else ()),
         "",
-        _row("Finding", "prob", "thresh", "present", "anatomy, place", "z mm", "image"),
-        "-" * WIDTH,
     ]
-    lines += [_answer_row(answer) for answer in record.ordered()]
+    if all(answer.present is None for answer in record.findings):
+        lines.append(f"None of {len(record.findings)} findings was assessed; findings.json has their probabilities.")
+    else:
+        lines += [_row("Finding", "prob", "thresh", "present", "where", "z mm", "image"), "-" * WIDTH]
+        lines += [_answer_row(answer) for answer in record.ordered()]
     lines += [part for line in record.unassessed() for part in wrap(line, WIDTH)]
     if record.queries:
-        lines += ["", _row("Query", "score", "", "", "anatomy, place", "z mm", "image"), "-" * WIDTH]
+        lines += ["", _row("Query", "score", "", "", "where", "z mm", "image"), "-" * WIDTH]
         for answer in record.queries:
             said = " ".join([answer.meaning, *answer.hints]).strip()
             lines += [_answer_row(answer), *wrap(printable(said), WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    if any(answer.borderline for answer in record.findings):
+        lines += ["", "~ borderline: single prompt templates lie on both sides of the threshold"]
     if any(not answer.anatomy_found for answer in record.answers):
         lines += ["", "* anatomy not found in the scan; the answer is unreliable"]
     lines.append("")
@@ -46,7 +50,7 @@ def format_findings(record: FindingsRecord) -> str:
 
 def _answer_row(answer: Answer) -> str:
     if isinstance(answer, FindingAnswer):
-        label, present = answer.name, _VERDICTS[answer.present]
+        label, present = answer.name, _VERDICTS[answer.present] + " ~" * answer.borderline
         number, threshold = answer.numbers
         place = answer.evidence if answer.present else None
     else:
@@ -58,7 +62,7 @@ def _answer_row(answer: Answer) -> str:
         threshold,
         present,
         where(answer),
-        f"{place.z_mm:.1f}" if place else "",
+        f"{place.z_mm:.0f}" if place else "",
         str(place.image) if place else "",
     )
 
@@ -69,4 +73,4 @@ def printable(text: str) -> str:
 
 
 def _row(name: str, probability: str, threshold: str, present: str, place: str, z_mm: str, image: str) -> str:
-    return f"{name:<{_NAME}} {probability:>6} {threshold:>6} {present:<12} {place:<{_PLACE}} {z_mm:>7} {image:>5}"
+    return f"{name:<{_NAME}} {probability:>6} {threshold:>6} {present:<12} {place:<{_PLACE}} {z_mm:>5} {image:>5}"

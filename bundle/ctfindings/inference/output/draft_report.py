@@ -57,8 +57,7 @@ def format_draft(record: FindingsRecord) -> str:
     lines += ["FINDINGS", *(f"{title}: {said}" for said, title in titles.items()), ""]
     lines += ["IMPRESSION", *(f"{number}. {said}" for number, said in enumerate(draft.impression, start=1)), ""]
     lines += ["LIMITS", f"The model answers for {len(record.findings)} findings. Nothing else of the scan was read."]
-    file = record.scan.file
-    lines += [printable(line if line.startswith(file) else line[:1].upper() + line[1:]) for line in record.warnings]
+    lines += map(printable, record.warnings)
     return "\n".join(lines) + "\n"
 
 
@@ -80,7 +79,7 @@ def _phrase(answer: FindingAnswer) -> str:
         return answer.name
     if place.region:
         return f"{answer.name}, strongest in the {place.region}"
-    return f"{answer.name}, strongest {place.side}" if place.side else answer.name
+    return f"{answer.name}, strongest {place.place}" if place.side else answer.name
 
 
 def _sentence(answer: FindingAnswer) -> str:
@@ -91,6 +90,6 @@ def _sentence(answer: FindingAnswer) -> str:
             share = "" if place.share is None else f" over {place.share:.0%} of the {answer.anatomy}"
             parts.append(f"evidence {place.extent}{share}")
         parts.append(f"image {place.image} (z {place.z_mm:.0f} mm)")
-    parts.append(f"probability {answer.probability:.2f}")
+    parts.append(f"probability {answer.probability:.2f}{' (borderline)' * answer.borderline}")
     unreliable = "" if answer.anatomy_found else f"; unreliable, because {answer.anatomy} was not found in the scan"
     return f"{', '.join(parts)}{unreliable}."
