@@ -37,7 +37,10 @@ def test_place_and_order_are_those_of_the_record() -> None:
         "Lung nodule, strongest left of midline, image 61 (z -96 mm), probability 0.70.",
     ]
     assert draft.findings["heart"] == ["No finding at or above its threshold (3 assessed)."]
-    assert draft.impression == ["Pleural effusion, strongest left of midline.", "Lung nodule, strongest left of midline."]
+    assert draft.impression == [
+        "Pleural effusion, strongest left of midline.",
+        "Lung nodule, strongest left of midline.",
+    ]
 
 
 @pytest.mark.parametrize(("extent", "share"), [("diffuse", 0.42), ("scattered", 0.05)])
