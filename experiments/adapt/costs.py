@@ -25,7 +25,7 @@ from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.data.datalist import split_names
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.inference.service import load_service
-from bundle.ctfindings.training import keep_freed_memory
+from bundle.ctfindings.training import return_freed_memory
 from experiments.benchmarks.measurement import ROOT, last_line_of, peak_megabytes, write_record
 
 STUDIES = 200
@@ -108,7 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     parser["output_dir"] = str(folder / step)
     if step in TRAINED:
         parser["head"] = step
-    keep_freed_memory()
+    return_freed_memory()
     encoded: EncodedStudies = parser.get_parsed_content("encoded")
     if step == "encode":
         return encoding(encoded, folder / "cache")
@@ -124,6 +124,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         adaptation.run()
         problem = None
     except ValueError as error:  # A head that learned nothing of the repeated scans has no checkpoint; its time counts.
+        if not (folder / step / "adaptation.json").is_file():
+            raise
         problem = str(error).partition(": ")[2]
     counts = {"studies": options.studies, "scans": len(encoded.studies())}
     return {"seconds": time.perf_counter() - started, **counts, "not_written": problem}

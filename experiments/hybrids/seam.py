@@ -39,12 +39,18 @@ from bundle.ctfindings.scan.lung_mask import lung_mask
 from experiments.domain.real_chests import SCANS
 from experiments.harness.page import write_results
 
-KINDS = {
-    "solid nodule": "Lung nodule",
-    "ground glass": "Lung opacity",
-    "consolidation": "Consolidation",
-    "pleural effusion": "Pleural effusion",
-}
+GROUPS = (
+    {
+        "solid nodule": "Lung nodule",
+        "ground glass": "Lung opacity",
+        "consolidation": "Consolidation",
+        "pleural effusion": "Pleural effusion",
+    },
+    {"emphysema": "Emphysema"},
+    {"atelectasis": "Atelectasis"},
+)
+"""Findings by kind. Those of a group are rendered into one synthetic patient; others would hide their borders."""
+KINDS = {kind: finding for group in GROUPS for kind, finding in group.items()}
 SOLID_HU = (-100.0, 150.0)
 """HU of the densest quarter of a nodule that counts as solid; its mean holds the partial volume of its border."""
 REACH = (3, 3, 1)
@@ -91,21 +97,16 @@ def main() -> None:
 def synthetic(bases: int, seed: int, picture: Path | None) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
     """Border patches of drawn and of own findings by kind; and of pasted and of own ones."""
     rng = np.random.default_rng(seed)
-    with_them = [int(name in KINDS.values()) for name in FINDING_NAMES]
     drawn: dict[str, list[Sample]] = defaultdict(list)
     pasted: dict[str, list[Sample]] = defaultdict(list)
     rows: dict[str, tuple[Volume, Volume, Mask]] = {}
     for index in progress_bar(range(bases), "synthetic", unit="scan"):
         severity = float(rng.beta(1.15, 1.75))
-        _, hu, _, bits, affine = make_case(seed, index, with_them, severity)
-        scan, masks = upright(hu, affine)[0].astype(np.float32), upright(bits, affine)[0]
-        _, hu, anatomy, _, affine = make_case(seed, index, [0] * len(with_them))
+        _, hu, anatomy, _, affine = make_case(seed, index, [0] * len(FINDING_NAMES))
         base = HybridBase(*upright(hu, affine), upright(anatomy, affine)[0])
+        borders = {kind: each for group in GROUPS for kind, each in own_borders(group, seed, index, severity).items()}
         for kind, finding in KINDS.items():
-            bit = 1 << finding_index(finding)
-            # Where another finding is near, it is not the border of this one.
-            alone = ~ndimage.binary_dilation((masks & ~bit) != 0, iterations=4)
-            border = border_of(scan, (masks & bit) != 0, kind) & alone
+            scan, border = borders[kind]
             made = base.insert(finding, (seed, index), severity)
             seen = made.hu.astype(np.float32)
             edge = border_of(seen, made.mask, kind)
@@ -119,6 +120,20 @@ def synthetic(bases: int, seed: int, picture: Path | None) -> tuple[dict[str, li
     if picture is not None:
         draw(rows, picture)
     return drawn, pasted
+
+
+def own_borders(group: dict[str, str], seed: int, index: int, severity: float) -> dict[str, tuple[Volume, Mask]]:
+    """A patient rendered with the findings of a group: the scan and the border of each finding, by kind."""
+    labels = [int(name in group.values()) for name in FINDING_NAMES]
+    _, hu, _, bits, affine = make_case(seed, index, labels, severity)
+    scan, masks = upright(hu, affine)[0].astype(np.float32), upright(bits, affine)[0]
+    found = {}
+    for kind, finding in group.items():
+        bit = 1 << finding_index(finding)
+        # Where another finding is near, it is not the border of this one.
+        alone = ~ndimage.binary_dilation((masks & ~bit) != 0, iterations=4)
+        found[kind] = scan, border_of(scan, (masks & bit) != 0, kind) & alone
+    return found
 
 
 def real(folder: Path, seed: int) -> dict[str, list[Sample]]:

@@ -3,7 +3,7 @@
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.training.checkpointing import RunCheckpoint, studies_digest
 from bundle.ctfindings.training.finetuning import export_finetuned, start_from
-from bundle.ctfindings.training.glibc_allocator import keep_freed_memory
+from bundle.ctfindings.training.glibc_allocator import keep_freed_memory, return_freed_memory
 from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches
 from bundle.ctfindings.training.handlers import (
     EpochSeed,
@@ -32,6 +32,7 @@ __all__ = [
     "export_finetuned",
     "keep_freed_memory",
     "parameter_groups",
+    "return_freed_memory",
     "sha256_of",
     "start_from",
     "studies_digest",
