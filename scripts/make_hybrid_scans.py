@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.cli.options import at_least
+from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.inference.batch.run_archive import scans_of
 from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS, ORGAN_FINDINGS
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids, summary
@@ -25,6 +26,8 @@ def make(options: argparse.Namespace) -> None:
     settings = HybridSettings(
         options.findings, options.per_finding, options.normal, options.anatomy_mapping, options.seed, options.split
     )
+    check_writable(options.output, "OUT")
+    check_outside(options.output, "OUT", [options.input])
     datalist, problems = make_hybrids(scans_of(options.input), options.output, settings, options.workers)
     for scan, problem in problems.items():
         print(f"warning: {scan}: {problem}", file=sys.stderr)

@@ -22,6 +22,7 @@ from bundle.ctfindings.findings import FINDINGS, finding_index
 from bundle.ctfindings.inference.answers import score_findings
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import TimedPreprocessing, encode_study
+from bundle.ctfindings.networks.checkpoint import read_source, sha256_of
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.image.pooling import project_rows
 from bundle.ctfindings.networks.scoring import FindingScorer
@@ -69,7 +70,9 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     assert "Left out: bad: " in capsys.readouterr().out
     assert list(record["failed"]) == ["bad"] and record["scans"] == 12 and record["steps"] in (20, 40)
     assert [row["finding"] for row in record["findings"] if row["assessed"]] == ["Lung nodule"]
-    few = record["findings"][HERNIA]
+    nodule, few = record["findings"][NODULE], record["findings"][HERNIA]
+    assert nodule["interval"] is None and 0 <= nodule["sensitivity"] <= 1, "six patients have no interval"
+    assert 0 <= record["auc_before"] <= 1
     assert (few["present"], few["absent"]) == (1, 2), "labels that are too few to be used are counted"
     assert all(torch.equal(value, before[name]) for name, value in network.image.tower.state_dict().items())
 
@@ -81,6 +84,10 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     image.body_threshold = 0.3
     classifier = ZeroShotClassifier(image, FindingScorer()).eval()
     load_classifier(classifier, tmp_path / "out" / "model.pt")
+    assert read_source(tmp_path / "out" / "model.pt") == {
+        "adapted_from": sha256_of(weights),
+        "adapted_to": "12 scans of 12 patients",
+    }
     study = encode_study(classifier, TimedPreprocessing(pipeline())({"image": studies[1]["image"]}))
     np.testing.assert_allclose(classifier.score(study.embedding).logits[0].detach().numpy(), logits[1], atol=0.05)
     assert logits.std() > 0.1
@@ -114,9 +121,23 @@ def test_a_finding_at_chance_is_not_assessed_and_without_another_nothing_is_writ
         adaptation.run()
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["adaptation.json"]
     row = json.loads((tmp_path / "out" / "adaptation.json").read_text())["findings"][NODULE]
-    assert row["auc"] == 0 and not row["assessed"] and row["threshold"] is None
+    assert row["auc"] == 0 and not row["assessed"] and "threshold" not in row
     with pytest.raises(ValueError, match=r"least_auc: expected a number from 0 to below 1, got 50"):
         Adaptation(encoded, make_model(), weights, weights, training, tmp_path, least_auc=50)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_scans_are_encoded(
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    datalist: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("")
+    encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)
+    adaptation = Adaptation(encoded, make_model(), weights, weights, HeadTraining(), tmp_path / "file")
+    with pytest.raises(ValueError, match=r"output_dir: .*file is a file; give a folder for the results"):
+        adaptation.run()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_labels_may_change_without_encoding_again(

@@ -97,7 +97,7 @@ def test_a_missing_anatomy_is_named_with_the_findings_it_affects(classifier: Zer
     by_name = {scored.answer.key: scored.answer for scored in score_findings(classifier, encoded)}
     assert not by_name["Cardiomegaly"].anatomy_found and by_name["Medical material"].anatomy_found
     affected = "Cardiomegaly, Pericardial effusion, Coronary artery wall calcification"
-    expected = f"Heart was not found in the scan: {affected} were scored"
+    expected = f"Heart was not found in the scan: {affected} were not assessed"
     assert any(line.startswith(expected) for line in classifier.warnings(encoded.anatomy_valid[0].tolist()))
     assert anatomy_warnings([True] * len(ANATOMY_NAMES)) == []
 

@@ -16,9 +16,14 @@ NODULE = FindingAnswer("Lung nodule", 0.9, 0.4, True, "lung")
 OUTSIDE = DomainAnswer(3.1, 1.5, False, {})
 
 
-def scan(litres: float = 5.0, domain: DomainAnswer | None = None, unseen: Sequence[str] = ()) -> Any:
-    info = SimpleNamespace(file="scan.nii.gz")
-    return SimpleNamespace(regions=SimpleNamespace(lung_litres=litres), domain=domain, scan=info, unseen=unseen)
+def scan(
+    litres: float = 5.0,
+    domain: DomainAnswer | None = None,
+    unseen: Sequence[str] = (),
+    midline_mm: float | None = 0.0,
+) -> Any:
+    info, regions = SimpleNamespace(file="scan.nii.gz"), SimpleNamespace(lung_litres=litres)
+    return SimpleNamespace(regions=regions, domain=domain, scan=info, unseen=unseen, midline_mm=midline_mm)
 
 
 def test_outside_the_domain_no_finding_is_present_or_absent_and_its_probability_stays() -> None:
@@ -100,6 +105,11 @@ def test_little_lung_and_a_missing_domain_are_warned_of() -> None:
     assert little.startswith("scan.nii.gz: shows 0.8 litres of air-filled lung, less than the 1.5 of a whole chest")
     assert unknown.startswith("Domain: not available")
     assert Assessment().warnings(scan(litres=0.8, domain=replace(OUTSIDE, inside=True))) == []
+
+
+def test_a_body_that_is_cut_at_a_side_is_warned_of() -> None:
+    (line,) = Assessment().warnings(scan(domain=replace(OUTSIDE, inside=True), midline_mm=None))
+    assert line == "scan.nii.gz: the field of view cuts the body on the left or right; places have no side"
 
 
 def test_a_scan_outside_the_domain_comes_with_what_to_do_next() -> None:

@@ -27,13 +27,15 @@ from bundle.ctfindings.evaluation.calibrate import Calibration, fit_scaling
 from bundle.ctfindings.evaluation.classification_section import export_weights
 from bundle.ctfindings.evaluation.domain import fit_domain
 from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.files.folders import check_writable
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.inference.encoding import scan_body
-from bundle.ctfindings.metrics.classification import finding_auc
+from bundle.ctfindings.metrics.classification import finding_auc, macro_average
+from bundle.ctfindings.metrics.json_numbers import number
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_temperature
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_rule, choose_thresholds
-from bundle.ctfindings.networks.checkpoint import read_source, sha256_of
+from bundle.ctfindings.networks.checkpoint import adapted_source, read_source, sha256_of
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.networks.domain import domain_features
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
@@ -108,6 +110,7 @@ class Adaptation:
         """
         studies = self.encoded.studies()
         self._usable(studies)
+        check_writable(self.output_dir, "output_dir")
         start = self.start(studies)
         studies, head, scans, prompts = start.studies, start.head, start.scans, start.prompts
         usable, given = self._usable(studies), label_rows(studies)
@@ -121,7 +124,8 @@ class Adaptation:
         features = self._domain_features(self.encoded.dataset(studies), head.stage)
         domain = fit_domain(features, features[:0], self.outside_share, patients)
         path = self.output_dir / "model.pt"
-        digest = None if calibration.problem else export_weights(path, self.network, calibration, domain)
+        source = adapted_source(self.frozen_weights, patients)
+        digest = None if calibration.problem else export_weights(path, self.network, calibration, domain, source=source)
         record = {
             "checkpoint": digest and path.name,
             "checkpoint_sha256": digest,
@@ -138,6 +142,7 @@ class Adaptation:
             "failed": start.failed,
             "training": self.training.settings(),
             "new_head": start.new,
+            "auc_before": None if start.new else number(macro_average(finding_auc(choice.before, labels))),
             "explained_variance": start.explained_variance,
             "weight_decay": choice.weight_decay,
             "learning_rate": choice.learning_rate,

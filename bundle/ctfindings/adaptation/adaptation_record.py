@@ -15,6 +15,9 @@ from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.networks.domain import Domain
 
+PATIENTS_OF_AN_INTERVAL = 10
+"""Patients with a finding and without it that the interval of its AUC needs."""
+
 
 def scores_record(
     logits: NDArray[np.float64],
@@ -24,7 +27,10 @@ def scores_record(
     calibration: Calibration,
     seed: int,
 ) -> dict[str, Any]:
-    """AUC of the held-out logits with intervals by patient, and the thresholds, by finding and as their mean.
+    """AUC of the held-out logits with intervals by patient, thresholds, and what they find of the held-out scans.
+
+    Without ``PATIENTS_OF_AN_INTERVAL`` patients with the finding and as many without, there is no interval: resamples
+    of a few patients compare copies of one with each other.
 
     Args:
         logits: Held-out logits, ``[S, C]``.
@@ -36,6 +42,8 @@ def scores_record(
     """
     bootstrap = Bootstrap(patients, seed=seed)
     found = bootstrap.auc(logits[:, usable], labels[:, usable])
+    enough = bootstrap.smaller_class(labels) >= PATIENTS_OF_AN_INTERVAL
+    positive = calibration.probabilities(logits) >= calibration.thresholds
     place = {name: index for index, name in enumerate(np.array(FINDING_NAMES)[usable])}
     rows = []
     for column, name in enumerate(FINDING_NAMES):
@@ -48,10 +56,14 @@ def scores_record(
         if name in place:
             at = place[name]
             row["auc"] = number(float(found.findings.estimate[at]))
-            row["interval"] = found.findings.limits(at)
-            row["threshold"] = float(calibration.thresholds[column]) if row["assessed"] else None
+            row["interval"] = found.findings.limits(at) if enough[column] else None
+        if row["assessed"]:
+            row["threshold"] = float(calibration.thresholds[column])
+            row["sensitivity"] = float(positive[labels[:, column] == 1, column].mean())
+            row["specificity"] = float(1 - positive[labels[:, column] == 0, column].mean())
         rows.append(row)
-    macro = {"auc": number(float(found.macro.estimate)), "interval": found.macro.limits()}
+    interval = found.macro.limits() if enough[usable].all() else None
+    macro = {"auc": number(float(found.macro.estimate)), "interval": interval}
     return {"findings": rows, "macro": macro, "bootstrap": bootstrap.settings(), "calibration": calibration.problem}
 
 
@@ -65,28 +77,42 @@ def domain_record(domain: Domain, features: NDArray[np.float64]) -> dict[str, An
 
 def format_record(record: dict[str, Any]) -> str:
     """The table of the findings for a console."""
-    lines = [f"{'finding':<36} {'present':>7} {'absent':>7} {'AUC':>6}  95 % interval"]
+    lines = [
+        f"{'finding':<36} {'present':>7} {'absent':>7} {'AUC':>6} {'sens.':>6} {'spec.':>6}  95 % interval of the AUC"
+    ]
     for row in record["findings"]:
         counts = f"{row['finding']:<36} {row['present']:>7} {row['absent']:>7}"
         if "auc" not in row:
-            lines.append(f"{counts}      -  too few patients: not assessed")
+            lines.append(f"{counts} {'-':>6} {'-':>6} {'-':>6}  too few patients: not assessed")
             continue
-        low, high = row["interval"]
-        note = "" if low is not None and low > 0.5 else ", not shown to be above chance"
-        if not row["assessed"]:
-            note = f", not above {record['least_auc']:g}: not assessed"
-        lines.append(f"{counts} {cell(row['auc']):>6}  {cell(low)} to {cell(high)}{note}")
+        rates = " ".join(f"{cell(row.get(name)):>6}" for name in ("sensitivity", "specificity"))
+        lines.append(f"{counts} {cell(row['auc']):>6} {rates}  {_note(row, record['least_auc'])}")
     macro, domain = record["macro"], record["domain"]
     lines += [
         "",
+        "Counts are of scans. Sensitivity and specificity at the threshold are those of held-out scans.",
         f"Mean AUC {cell(macro['auc'])} in cross-validation by patient: {record['scans']} scans of "
         f"{record['patients']} patients, {record['steps']} steps, weight decay {record['weight_decay']:g}, "
         f"learning rate {record['learning_rate']:g}.",
+        *(
+            [f"Mean AUC {cell(record['auc_before'])} of the head before it was trained, on the same scans."]
+            if record["auc_before"] is not None
+            else []
+        ),
         *([_few(record)] if record["scans"] < FEW_SCANS else []),
         *(f"Left out: {name}: {problem}" for name, problem in record["failed"].items()),
         "Domain: not available." if domain is None else f"Domain: threshold {cell(domain['threshold'])}.",
     ]
     return "\n".join(lines)
+
+
+def _note(row: dict[str, Any], least_auc: float) -> str:
+    if not row["assessed"]:
+        return f"AUC not above {least_auc:g}: not assessed"
+    if row["interval"] is None:
+        return f"none, fewer than {PATIENTS_OF_AN_INTERVAL} patients"
+    low, high = row["interval"]
+    return f"{cell(low)} to {cell(high)}{'' if low > 0.5 else ', not shown to be above chance'}"
 
 
 def _few(record: dict[str, Any]) -> str:

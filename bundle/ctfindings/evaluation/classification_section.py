@@ -23,7 +23,7 @@ from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_rule
-from bundle.ctfindings.networks.checkpoint import save_bundle_weights
+from bundle.ctfindings.networks.checkpoint import read_source, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.domain import Domain
 from bundle.ctfindings.networks.text.prompts import template_bank
@@ -92,7 +92,7 @@ class Classification:
             run.problems.append(f"{self.export_path}: not exported; the model is {calibration.problem}")
         elif self.export_path is not None:
             record["settings"]["exported_sha256"] = export_weights(
-                self.export_path, model.network, calibration, model.domain, weight
+                self.export_path, model.network, calibration, model.domain, weight, read_source(model.ckpt_path)
             )
             logger.info("%s: exported with prompt bank, calibration and thresholds", self.export_path)
         return format_classification(record)
@@ -149,6 +149,7 @@ def export_weights(
     calibration: Calibration,
     domain: Domain,
     observation_weight: float = 0.0,
+    source: Mapping[str, str] | None = None,
 ) -> str:
     """Writes the model with its calibrated prompt bank and its domain, as the bundle ships it; returns the SHA-256."""
     bank = PromptBank(model.image.embedding, observes=model.image.pathology is not None)
@@ -158,7 +159,7 @@ def export_weights(
     bank.calibration_scale.copy_(torch.from_numpy(calibration.scale))
     bank.calibration_shift.copy_(torch.from_numpy(calibration.shift))
     bank.threshold.copy_(torch.from_numpy(calibration.thresholds))
-    return save_bundle_weights(path, model, bank, domain)
+    return save_bundle_weights(path, model, bank, domain, source)
 
 
 def format_classification(record: dict[str, Any]) -> str:

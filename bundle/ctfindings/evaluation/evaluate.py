@@ -144,5 +144,7 @@ def write_predictions(
 def _read_split(datalist: Path, split: str, needs_labels: bool) -> list[dict[str, Any]]:
     studies = load_datalist(datalist, split)
     if needs_labels and not any((study["labels"] >= 0).any() for study in studies):
-        raise ValueError(f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both splits")
+        problem = f"no study of split {split!r} has labels" if studies else f"split {split!r} has no study"
+        remedy = "evaluation calibrates on one split and scores another: give both studies with labels"
+        raise ValueError(f"{datalist}: {problem}; {remedy}")
     return studies

@@ -65,8 +65,8 @@ class Assessment:
         return f"{start} The findings are not reliable."
 
     def warnings(self, scan: EncodedScan) -> Sequence[str]:
-        """A line if the scan shows no whole chest, if it is outside the domain, and if the domain is unknown or of few
-        scans.
+        """A line if the scan shows no whole chest, if the body is cut at a side, if the scan is outside the domain, and
+        if the domain is unknown or of few scans.
         """
         lines = []
         litres = scan.regions.lung_litres
@@ -75,6 +75,8 @@ class Assessment:
                 f"{scan.scan.file}: shows {litres:.1f} litres of air-filled lung, less than the "
                 f"{self.min_lung_litres:g} of a whole chest; findings outside the field of view cannot be seen"
             )
+        if scan.midline_mm is None:
+            lines.append(f"{scan.scan.file}: the field of view cuts the body on the left or right; places have no side")
         if scan.domain is None:
             lines.append("Domain: not available; these weights do not know whether a scan is like their training scans")
             return lines

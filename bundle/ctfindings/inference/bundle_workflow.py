@@ -215,7 +215,7 @@ class FindingsWriter:
             raise ValueError(f"{self.output_dir}: {problem}; free some space, or choose another folder") from error
         lines = ["", format_findings(record), f"Report: {target / REPORT_FILE}"]
         if not maps and self.evidence != "none":
-            lines.append(f"Evidence: no {EVIDENCE_FILE}, because no finding is present and no query has a place")
+            lines.append(f"Evidence: no {EVIDENCE_FILE}, because no present finding and no query has a place")
         say("\n".join(lines))
         if self.dicom_dir is not None:
             say("DICOM: writing ...")
@@ -230,7 +230,8 @@ class FindingsWriter:
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":
             return False
-        return self.evidence == "all" or bool(answer.present if isinstance(answer, FindingAnswer) else answer.evidence)
+        placed = answer.evidence is not None
+        return self.evidence == "all" or (placed and (not isinstance(answer, FindingAnswer) or bool(answer.present)))
 
 
 def write_dicom_of(

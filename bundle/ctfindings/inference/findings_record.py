@@ -231,6 +231,7 @@ class ModelInfo:
     network: str  # name of the image tower
     trained_on: str | None = None  # completes "trained only on"; None if unknown
     published: Mapping[str, str] | None = None  # converted weights: model, source, paper, licence, digests of files
+    adapted_to: str | None = None  # such as "21 scans of 3 patients"; None unless the weights were adapted
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from bundle.ctfindings.inference.answers import ScoredAnswer, differences, score
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, depth_profile, locate
-from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
@@ -153,7 +153,7 @@ class FindingsService:
         readings = [read_query(text) for text in texts]
         found = score_findings(self.network, embedding)
         assessed = [each._replace(answer=self.assessment.of(each.answer, encoded)) for each in found]
-        scored = assessed + self._ask(encoded, readings)
+        scored = assessed + self._ask(encoded, readings, [each.answer for each in assessed])
         scored_at = time.perf_counter()
         placed = [self._place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
@@ -185,12 +185,14 @@ class FindingsService:
     def ask(self, scan: AnsweredScan, query: str) -> ScoredAnswer:
         """Answers a free-text query about a scan from its encoding; ValueError if it cannot be asked."""
         readings = [read_query(text) for text in check_queries(query)]
-        (scored,) = self._ask(scan.encoded, readings)
+        (scored,) = self._ask(scan.encoded, readings, scan.record.findings)
         placed = self._place(scored, scan.encoded)
         assert isinstance(placed.answer, QueryAnswer)
         return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings))
 
-    def _ask(self, encoded: EncodedScan, readings: Sequence[QueryReading]) -> list[ScoredAnswer]:
+    def _ask(
+        self, encoded: EncodedScan, readings: Sequence[QueryReading], findings: Sequence[Answer]
+    ) -> list[ScoredAnswer]:
         if not readings:
             return []
         self.load()
@@ -201,9 +203,12 @@ class FindingsService:
                 self._unrelated = differences(self._text, UNRELATED)
             embedding = moved(encoded.embedding, self.device)
             scored = score_queries(self.network, self._text, embedding, asked, self._unrelated)
-        return [self._worth(*pair, encoded) for pair in zip(scored, readings, strict=True)]
+        unknown = {each.name for each in findings if isinstance(each, FindingAnswer) and each.present is None}
+        return [self._worth(*pair, encoded, unknown) for pair in zip(scored, readings, strict=True)]
 
-    def _worth(self, scored: ScoredAnswer, reading: QueryReading, encoded: EncodedScan) -> ScoredAnswer:
+    def _worth(
+        self, scored: ScoredAnswer, reading: QueryReading, encoded: EncodedScan, unknown: Container[str]
+    ) -> ScoredAnswer:
         """The answer to a query; one that means nothing, or says nothing about this scan, has no place."""
         assert isinstance(scored.answer, QueryAnswer)
         nothing = torch.zeros_like(scored.token_map)
@@ -211,6 +216,9 @@ class FindingsService:
             answer = dataclasses.replace(scored.answer, score=0.0, percentile=None, nearest_findings=())
             return ScoredAnswer(answer, 0.0, nothing, scored.row)
         assessed = self.assessment.of(scored.answer, encoded)
+        if assessed is scored.answer and (nearest := scored.answer.nearest_findings[0].name) in unknown:
+            reason = f"its nearest finding, {nearest}, is not assessed"
+            assessed = dataclasses.replace(scored.answer, percentile=None, not_assessed=reason)
         return scored if assessed is scored.answer else ScoredAnswer(assessed, scored.score, nothing, scored.row)
 
     def _place(self, scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:

@@ -1,7 +1,7 @@
 """Checkpoints: reading and writing model files, with an error in one line if a file does not fit."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module, domain: nn.Module | None = None) -> str:
+def save_bundle_weights(
+    path: str | Path,
+    model: nn.Module,
+    bank: nn.Module,
+    domain: nn.Module | None = None,
+    source: Mapping[str, str] | None = None,
+) -> str:
     """Writes an image-text model, its prompt bank and its domain, whole or not at all; returns the file's SHA-256.
 
-    ``TRAINING_PARTS`` are left out.
+    ``TRAINING_PARTS`` are left out. ``source`` is the note that ``read_source`` reads, if there is one.
     """
     named = {key: value for key, value in model.state_dict().items() if key.partition(".")[0] not in TRAINING_PARTS}
     for prefix, part in (("bank", bank), ("domain", domain)):
@@ -94,8 +100,15 @@ def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module, dom
     state = compact({key: value.cpu() for key, value in named.items()})
     # Into an open file: PyTorch writes the name of a path into the file, and that of the partial file is random.
     with atomic_path(Path(path)) as partial, partial.open("wb") as file:
-        torch.save(state, file)
+        torch.save({"model": state, "source": dict(source)} if source else state, file)
     return sha256_of(path)
+
+
+def adapted_source(path: str | Path, patients: Sequence[str]) -> dict[str, str]:
+    """The note of weights that were adapted from a checkpoint to scans, given by the patient of each."""
+    earlier = read_source(path) or {}
+    first = {"adapted_from": sha256_of(path), **earlier}
+    return {**first, "adapted_to": f"{len(patients)} scans of {len(set(patients))} patients"}
 
 
 def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +122,10 @@ def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_source(path: str | Path) -> dict[str, str] | None:
-    """The origin of the weights that ``convert_checkpoint`` noted in a checkpoint; None without a note."""
+    """The origin of the weights that ``convert_checkpoint`` or an adaptation noted in a checkpoint; None without one.
+
+    ``adapted_from`` is the SHA-256 of the first weights that were adapted, ``adapted_to`` says to what.
+    """
     try:
         content = load_mapped(path)
     except Exception:  # The error of loading its tensors explains more.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, FINDINGS, TEMPLATES
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.domain import Domain
@@ -164,22 +164,21 @@ def load_classifier(
 
 
 def anatomy_warnings(
-    found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, scored_on: str | None = None
+    found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, what: str = "not assessed"
 ) -> list[str]:
     """One line for each anatomy outside the field of view that a finding is scored on.
 
     Args:
         found: Whether each of the K anatomies was found.
         rows: Index of the anatomy of each finding; negative for a finding that is not scored.
-        scored_on: How the findings were scored; on the thorax by default.
+        what: What happened to the findings.
     """
     lines = []
     for row, name in enumerate(ANATOMY_NAMES):
         affected = [finding for finding, anatomy in zip(FINDING_NAMES, rows, strict=True) if anatomy == row]
         if affected and not found[row]:
             scored = "was" if len(affected) == 1 else "were"
-            where = scored_on or ("scored on the whole scan" if row == THORAX else "scored on the whole thorax")
-            lines.append(f"{name.capitalize()} was not found in the scan: {', '.join(affected)} {scored} {where}")
+            lines.append(f"{name.capitalize()} was not found in the scan: {', '.join(affected)} {scored} {what}")
     return lines
 
 

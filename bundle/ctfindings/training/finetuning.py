@@ -10,7 +10,7 @@ from torch import nn
 
 from bundle.ctfindings.evaluation.domain import domain_of_studies
 from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
-from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
+from bundle.ctfindings.networks.checkpoint import adapted_source, load_checkpoint, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.networks.text.prompts import template_bank
@@ -80,7 +80,13 @@ def export_finetuned(
         bank.prompts.copy_(template_bank(network.text))
     apart = model.score(held_out, "domain, limit").domain_features if held_out else None
     domain = domain_of_studies(model, training, apart, outside_share)
-    digest = save_bundle_weights(output, network, bank, domain if domain.fitted else None)
+    digest = save_bundle_weights(
+        output,
+        network,
+        bank,
+        domain if domain.fitted else None,
+        adapted_source(base_path, [study["patient"] for study in training]),
+    )
     logger.info("fine-tuned weights written to %s", output)
     if domain.fitted:
         logger.info("domain: %d training scans, limit %.2f", int(domain.scans), float(domain.threshold))

@@ -85,10 +85,17 @@ def test_the_notice_comes_before_the_findings(case, tmp_path) -> None:
     assert text.index("Outside the domain: nothing is reliable.") < text.index('aria-label="Findings"')
 
 
-def test_a_query_whose_anatomy_was_not_found_is_named_in_the_warnings(case, tmp_path) -> None:
-    query = dataclasses.replace(case.record.queries[0], text="a stiff aorta", anatomy_found=False)
-    case.record = dataclasses.replace(case.record, queries=[query])
-    assert re.search(r"was not found in the scan[^<]*Hiatal hernia, a stiff aorta\.", page(case, tmp_path))
+def test_a_notice_stands_beside_the_number_of_present_findings(case, tmp_path) -> None:
+    assert "not reliable" not in page(case, tmp_path)
+    case.record = dataclasses.replace(case.record, notice="Outside the domain")
+    assert re.search(r"<h2>\d of \d findings[^/]*not reliable: outside the domain", page(case, tmp_path))
+
+
+def test_present_findings_without_evidence_are_not_denied(case, tmp_path) -> None:
+    unplaced = [dataclasses.replace(answer, evidence=None) for answer in case.record.findings]
+    case.record = dataclasses.replace(case.record, findings=unplaced, queries=[])
+    text = page(case, tmp_path)
+    assert "These weights give no place." in text and "No finding is at or above" not in text
 
 
 def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:

@@ -36,8 +36,6 @@ def format_findings(record: FindingsRecord) -> str:
             lines += [_answer_row(answer), *wrap(printable(said), WIDTH, initial_indent="  ", subsequent_indent="  ")]
     if any(answer.borderline for answer in record.findings):
         lines += ["", "~ borderline: single prompt templates lie on both sides of the threshold"]
-    if any(not answer.anatomy_found for answer in record.answers):
-        lines += ["", "* anatomy not found in the scan; the answer is unreliable"]
     lines.append("")
     for warning in record.warnings:
         lines += wrap(f"Warning: {printable(warning)}", WIDTH, subsequent_indent="         ")
@@ -57,7 +55,7 @@ def _answer_row(answer: Answer) -> str:
         label, number, threshold, place = answer.text, answer.number, "", answer.evidence
         present = _VERDICTS[None] if answer.not_assessed else ""
     return _row(
-        shorten(printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
+        shorten(printable(label), _NAME, placeholder="..."),
         number,
         threshold,
         present,

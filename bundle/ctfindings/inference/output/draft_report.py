@@ -55,7 +55,12 @@ def format_draft(record: FindingsRecord) -> str:
         alike.setdefault(" ".join(said), []).append(name)
     titles = {said: ", ".join(names).capitalize() + " (each)" * (len(names) > 1) for said, names in alike.items()}
     lines += ["FINDINGS", *(f"{title}: {said}" for said, title in titles.items()), ""]
-    lines += ["IMPRESSION", *(f"{number}. {said}" for number, said in enumerate(draft.impression, start=1)), ""]
+    lines += [
+        "IMPRESSION",
+        *([record.notice] if record.notice else []),
+        *(f"{number}. {said}" for number, said in enumerate(draft.impression, start=1)),
+        "",
+    ]
     lines += ["LIMITS", f"The model answers for {len(record.findings)} findings. Nothing else of the scan was read."]
     lines += map(printable, record.warnings)
     return "\n".join(lines) + "\n"
@@ -83,7 +88,7 @@ def _phrase(answer: FindingAnswer) -> str:
 
 
 def _sentence(answer: FindingAnswer) -> str:
-    """The finding, its place, its probability, and a mark if the record calls the answer unreliable."""
+    """The finding, its place and its probability."""
     parts = [_phrase(answer)]
     if place := answer.evidence:
         if place.extent != "focal":
@@ -91,5 +96,4 @@ def _sentence(answer: FindingAnswer) -> str:
             parts.append(f"evidence {place.extent}{share}")
         parts.append(f"image {place.image} (z {place.z_mm:.0f} mm)")
     parts.append(f"probability {answer.probability:.2f}{' (borderline)' * answer.borderline}")
-    unreliable = "" if answer.anatomy_found else f"; unreliable, because {answer.anatomy} was not found in the scan"
-    return f"{', '.join(parts)}{unreliable}."
+    return f"{', '.join(parts)}."

@@ -48,7 +48,6 @@ def write_report(
         findings=record.ordered(),
         present=[answer for answer in record.findings if answer.present],
         not_assessed=[answer for answer in record.findings if answer.present is None],
-        without_anatomy=[answer for answer in record.answers if not answer.anatomy_found],
         draft=compose_report(record.findings) if draft else None,
         panels=panels,
         where=where,

@@ -33,7 +33,9 @@ class FrozenTokensd(MapTransform):
         read_checkpoint(Path(ckpt_path))
         self.ckpt_path = str(ckpt_path)
         # The file is large; its note of the published file it was made of identifies the weights without reading it.
-        self.digest = (read_source(ckpt_path) or {}).get("sha256") or sha256_of(ckpt_path)
+        noted = read_source(ckpt_path) or {}
+        # Adaptation may have tuned the encoder.
+        self.digest = noted["sha256"] if "sha256" in noted and "adapted_to" not in noted else sha256_of(ckpt_path)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)
