@@ -89,6 +89,27 @@ def test_a_query_about_a_scan_outside_the_domain_keeps_its_score_and_has_no_plac
     assert answer.score == inside.score and inside.answer.evidence is not None
 
 
+def test_a_query_is_not_assessed_where_its_nearest_finding_is_not(service: FindingsService, scan: AnsweredScan) -> None:
+    text = "fluid around the left lung"
+    known = service.ask(scan, text).answer
+    assert isinstance(known, QueryAnswer) and known.not_assessed is None
+    nearest, other = (found.name for found in known.nearest_findings[:2])
+
+    def asked_without(name: str) -> QueryAnswer:
+        findings = [
+            replace(answer, present=None, not_assessed="no threshold") if answer.name == name else answer
+            for answer in scan.record.findings
+        ]
+        answer = service.ask(replace(scan, record=replace(scan.record, findings=findings)), text).answer
+        assert isinstance(answer, QueryAnswer)
+        return answer
+
+    unknown = asked_without(nearest)
+    assert unknown.not_assessed == f"its nearest finding, {nearest}, is not assessed"
+    assert unknown.evidence is None and unknown.percentile is None
+    assert asked_without(other).not_assessed is None
+
+
 def test_nothing_is_stated_of_a_finding_that_is_not_assessed(
     service: FindingsService, phantom_scan: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
