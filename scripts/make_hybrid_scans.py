@@ -31,7 +31,7 @@ def make(options: argparse.Namespace) -> None:
     datalist, problems = make_hybrids(scans_of(options.input), options.output, settings, options.workers)
     for scan, problem in problems.items():
         print(f"warning: {scan}: {problem}", file=sys.stderr)
-    for line in summary(datalist):
+    for line in summary(datalist, options.findings):
         print(line)
     print(datalist)
 

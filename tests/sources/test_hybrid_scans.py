@@ -15,7 +15,7 @@ from bundle.ctfindings.sources import hybrid_scans
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids, summary
 from bundle.ctfindings.sources.preparation.splits import draw_split, pseudonym
 
-NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
+NODULE, EFFUSION, CALCIUM = "Lung nodule", "Pleural effusion", "Arterial wall calcification"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory, phantom_scan: tuple[Path, 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, studies: dict[str, dict[str, str]]) -> tuple[Path, dict[str, str]]:
-    settings = HybridSettings(findings=(NODULE, EFFUSION), fractions=(1.0, 0.0, 0.0))
+    settings = HybridSettings(findings=(NODULE, EFFUSION, CALCIUM), fractions=(1.0, 0.0, 0.0))
     return make_hybrids(studies, tmp_path_factory.mktemp("hybrid"), settings)
 
 
@@ -45,10 +45,11 @@ def test_one_bad_file_ends_nothing_and_is_named(made: tuple[Path, dict[str, str]
 
 
 def test_counts_are_shown_by_split_and_an_empty_split_is_named(made: tuple[Path, dict[str, str]]) -> None:
-    lines = [" ".join(line.split()) for line in summary(made[0])]
-    counts = ["studies 6 0 0", f"{NODULE} 2 0 0", f"{EFFUSION} 2 0 0"]
-    assert lines[:4] == ["training validation test", *counts]
-    assert [line.split(";")[0] for line in lines[4:]] == [
+    lines = [" ".join(line.split()) for line in summary(made[0], [NODULE, CALCIUM, "Emphysema"])]
+    counts = ["studies 7 0 0", f"{CALCIUM} 1 0 0", f"{NODULE} 2 0 0", f"{EFFUSION} 2 0 0"]
+    assert lines[:5] == ["training validation test", *counts]
+    assert lines[5].startswith("warning: Emphysema was drawn into no scan")
+    assert [line.split(";")[0] for line in lines[6:]] == [
         f"warning: {split} has no study" for split in ("validation", "test")
     ]
 
@@ -56,11 +57,13 @@ def test_counts_are_shown_by_split_and_an_empty_split_is_named(made: tuple[Path,
 def test_hybrids_stand_beside_their_twin_with_masks_and_labels(made: tuple[Path, dict[str, str]]) -> None:
     datalist, _ = made
     studies = load_datalist(datalist, "training")
-    assert len(studies) == 6 and "Doe" not in datalist.read_text(encoding="utf-8")
+    assert len(studies) == 7 and "Doe" not in datalist.read_text(encoding="utf-8")
     twin, nodule = studies[0], studies[1]
-    assert nodule["twin"] == twin["id"] and nodule["patient"] == twin["patient"] != studies[3]["patient"]
+    assert nodule["twin"] == twin["id"] and nodule["patient"] == twin["patient"] != studies[4]["patient"]
     index, other = finding_index(NODULE), finding_index("Cardiomegaly")
     assert (int(twin["labels"][index]), int(nodule["labels"][index]), int(nodule["labels"][other])) == (0, 1, -1)
+    calcium = finding_index(CALCIUM)
+    assert [int(study["labels"][calcium]) for study in (twin, studies[4])] == [0, -1], "the other scan has no mask"
     bits = np.asarray(nib.load(nodule["finding_masks"]).dataobj)
     assert set(np.unique(bits)) == {0, 1 << index}
     before, after = (np.asarray(nib.load(study["image"]).dataobj).astype(int) for study in (twin, nodule))

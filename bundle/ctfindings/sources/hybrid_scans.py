@@ -95,7 +95,7 @@ def make_hybrids(
         else:
             records[outcome.key] = outcome.result["studies"]
     if not records:
-        raise ValueError(f"{folder}: no scan could be used; the first: {next(iter(problems.values()), 'none given')}")
+        raise ValueError(f"no scan could be used; the first: {next(iter(problems.values()), 'none given')}")
     content: dict[str, Any] = {
         "name": "Hybrid scans",
         "description": "findings drawn into scans by bundle.ctfindings.phantom; the scans are those of their owner",
@@ -111,8 +111,8 @@ def make_hybrids(
     return folder / DATALIST, problems
 
 
-def summary(datalist: Path) -> Iterator[str]:
-    """Studies and drawn findings by split, and a warning for each split without a study, as lines for a terminal."""
+def summary(datalist: Path, findings: Sequence[str]) -> Iterator[str]:
+    """Studies and drawn findings by split, and a warning for each finding that was not drawn and each empty split."""
     content = json.loads(datalist.read_text(encoding="utf-8"))
     drawn = {
         split: Counter(FINDING_NAMES[study["labels"].index(1)] for study in content[split] if "twin" in study)
@@ -123,6 +123,9 @@ def summary(datalist: Path) -> Iterator[str]:
     for name in FINDING_NAMES:
         if any(drawn[split][name] for split in SPLITS):
             yield f"{name:<36}" + "".join(f"{drawn[split][name]:>12}" for split in SPLITS)
+    for name in findings:
+        if not any(drawn[split][name] for split in SPLITS):
+            yield f"warning: {name} was drawn into no scan; no anatomy mask shows its organ"
     for split in SPLITS:
         if not content[split]:
             yield f"warning: {split} has no study; give more scans, other shares as --split, or another --seed"
@@ -150,7 +153,11 @@ def _make(task: _Task) -> dict[str, Any]:
     twin = [unknown] * len(FINDING_NAMES)
     write_nifti(folder / "images" / f"{task.name}.nii.gz", base.hu, affine)
     hybrids = []
-    for finding in settings.findings:
+    # Without the mask of its organ, a finding is left out.
+    drawn = [name for name in settings.findings if (anatomy == ORGAN_FINDINGS.get(name, LUNG)).any()]
+    if not drawn:
+        raise ValueError(f"no mask shows an organ of {', '.join(settings.findings)}; give anatomy masks of your scans")
+    for finding in drawn:
         index = finding_index(finding)
         twin[index] = 0
         for copy in range(settings.per_finding):
