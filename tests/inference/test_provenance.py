@@ -41,7 +41,9 @@ def test_adapted_weights_say_what_they_were_adapted_from_and_to(bundle_root: Pat
     assert line.endswith("then adapted to 3 scans of 2 patients, and were not shown to work on others")
 
     torch.save({"model": state, "source": adapted_source(tmp_path / "own.pt", ["c"])}, tmp_path / "again.pt")
-    assert describe_model(bundle_root, tmp_path / "again.pt", "a tower").trained_on == model.trained_on
+    again = describe_model(bundle_root, tmp_path / "again.pt", "a tower")
+    assert again.trained_on == model.trained_on
+    assert again.adapted_to == "3 scans of 2 patients, then 1 scan of 1 patient"
 
     published = {"model": "Astra", "paper": "arXiv 1", "licence": "MIT", "sha256": "0"}
     torch.save({"model": state, "source": published}, tmp_path / "astra.pt")
@@ -49,7 +51,8 @@ def test_adapted_weights_say_what_they_were_adapted_from_and_to(bundle_root: Pat
     adapted = describe_model(bundle_root, tmp_path / "adapted.pt", "a tower")
     assert adapted.published == published
     assert training_warnings(adapted) == [
-        "These are the published weights of Astra (arXiv 1), adapted to 1 scans of 1 patients; licence: MIT"
+        "These are the published weights of Astra (arXiv 1), adapted to 1 scan of 1 patient, "
+        "and were not shown to work on others; licence: MIT"
     ]
 
 

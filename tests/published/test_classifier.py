@@ -97,7 +97,7 @@ def test_a_finding_that_is_not_scored_is_not_in_the_answers(mask: Tensor) -> Non
         for line in warnings
     )
     assert any(
-        line.startswith("this model does not score Medical material, Arterial wall calcification") for line in warnings
+        line.startswith("This model does not score Medical material, Arterial wall calcification") for line in warnings
     )
 
 

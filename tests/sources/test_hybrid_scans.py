@@ -16,6 +16,7 @@ from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids,
 from bundle.ctfindings.sources.preparation.splits import draw_split, pseudonym
 
 NODULE, EFFUSION, CALCIUM = "Lung nodule", "Pleural effusion", "Arterial wall calcification"
+CORONARY = "Coronary artery wall calcification"
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,10 @@ def test_one_bad_file_ends_nothing_and_is_named(made: tuple[Path, dict[str, str]
 
 
 def test_counts_are_shown_by_split_and_an_empty_split_is_named(made: tuple[Path, dict[str, str]]) -> None:
-    lines = [" ".join(line.split()) for line in summary(made[0], [NODULE, CALCIUM, "Emphysema"])]
+    lines = [" ".join(line.split()) for line in summary(made[0], [NODULE, CALCIUM, CORONARY])]
     counts = ["studies 7 0 0", f"{CALCIUM} 1 0 0", f"{NODULE} 2 0 0", f"{EFFUSION} 2 0 0"]
     assert lines[:5] == ["training validation test", *counts]
-    assert lines[5].startswith("warning: Emphysema was drawn into no scan")
+    assert lines[5].startswith(f"warning: {CORONARY} was drawn into no scan")
     assert [line.split(";")[0] for line in lines[6:]] == [
         f"warning: {split} has no study" for split in ("validation", "test")
     ]

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.service import FindingsService
-from bundle.ctfindings.networks.checkpoint import save_bundle_weights
+from bundle.ctfindings.networks.checkpoint import read_source, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.domain import load_domain
 from bundle.ctfindings.phantom.dataset import make_dataset
@@ -98,6 +98,8 @@ def test_the_domain_is_that_of_the_given_number_of_training_scans(
     assert not load_domain(base).fitted
     fewer = tuned(bundle_root, datalist, base, tmp_path, domain_scans=6, outside_share=0.5)
     assert int(load_domain(fewer).scans) == 6
+    notes = [read_source(path) for path in (model, fewer)]
+    assert notes[0] == notes[1] and str((notes[0] or {})["adapted_to"]).startswith("8 scans of ")
     assert float(load_domain(fewer).threshold) < float(load_domain(model).threshold)
 
 

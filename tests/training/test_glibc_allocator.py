@@ -12,6 +12,8 @@ FREES_BELOW_A_SMALL_ARRAY = """
 import runpy, sys
 import numpy as np
 assert runpy.run_path(sys.argv[1])[sys.argv[2]]()
+first = np.ones(5_000_000, dtype=np.uint8)
+del first  # From now on glibc itself would keep arrays of this size.
 large = [np.ones(5_000_000, dtype=np.uint8) for _ in range(50)]
 small = np.ones(50_000, dtype=np.uint8)
 del large

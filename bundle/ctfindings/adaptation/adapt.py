@@ -18,7 +18,7 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.adaptation.adaptation_record import domain_record, format_record, scores_record
 from bundle.ctfindings.adaptation.encoded_studies import EncodedStudies, Studies
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels, load_frozen
-from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, Prompts
+from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, Prompts, score
 from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
 from bundle.ctfindings.adaptation.last_stage import LastStage
 from bundle.ctfindings.data.datalist import label_rows
@@ -106,7 +106,8 @@ class Adaptation:
         """Adapts, writes both files and returns the content of ``adaptation.json``.
 
         ValueError if the datalist cannot be used, no finding has enough patients or a checkpoint does not fit; also if
-        no finding has a held-out AUC above ``least_auc``, and then only ``adaptation.json`` is written.
+        no finding has a held-out AUC above ``least_auc``, or the held-out logits of those that have do not rise with
+        the labels over all of them, and then only ``adaptation.json`` is written.
         """
         studies = self.encoded.studies()
         self._usable(studies)
@@ -117,6 +118,7 @@ class Adaptation:
         labels = np.where(usable, given, -1)
         patients = [study["patient"] for study in studies]
         self.training.prepare(head)
+        auc_before = None if start.new else self._mean_auc(head, scans, labels, prompts)
         choice = self.training.choose(head, scans, torch.from_numpy(labels), patients, prompts)
         self.training.fit(head, scans, torch.from_numpy(labels), prompts, choice)
         assessed = finding_auc(choice.logits, labels) > self.least_auc  # Never with NaN.
@@ -142,7 +144,7 @@ class Adaptation:
             "failed": start.failed,
             "training": self.training.settings(),
             "new_head": start.new,
-            "auc_before": None if start.new else number(macro_average(finding_auc(choice.before, labels))),
+            "auc_before": auc_before,
             "explained_variance": start.explained_variance,
             "weight_decay": choice.weight_decay,
             "learning_rate": choice.learning_rate,
@@ -162,6 +164,10 @@ class Adaptation:
             raise ValueError(f"{path}: not written; {calibration.problem}; add labelled scans")
         print(f"Checkpoint: {path}")
         return record
+
+    def _mean_auc(self, head: Head, scans: HeldScans, labels: NDArray[np.int64], prompts: Prompts) -> float | None:
+        logits = score(head, scans, np.arange(len(labels)), prompts, self.training.batch_size)
+        return number(macro_average(finding_auc(logits, labels)))
 
     def start(self, studies: Studies) -> Start:
         """Encodes studies, and loads the frozen weights and the head that is trained on them; uses no label."""

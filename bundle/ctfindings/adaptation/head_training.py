@@ -120,7 +120,6 @@ class Choice:
     logits: NDArray[np.float64]  # Of each scan, by the head that did not see its patient, [S, C]
     # Mean held-out loss at each validation, by weight decay and learning rate
     losses: dict[tuple[float, float], list[float]]
-    before: NDArray[np.float64]  # Logits of each scan by the head before it was trained, [S, C]
 
 
 class HeadTraining:
@@ -199,7 +198,6 @@ class HeadTraining:
         count, loss = self.steps // self.validate_every, self._loss(labels)
         losses: dict[tuple[float, float], list[float]] = {setting: [] for setting in grid}
         best, lowest, chosen = np.zeros(labels.shape), math.inf, (grid[0], 0)
-        before = score(head, scans, np.arange(len(labels)), prompts, self.batch_size)
         bar = progress_bar(None, "cross-validation", len(grid) * count, unit="validation")
         for setting in grid:
             heads = [copy.deepcopy(head) for _ in splits]
@@ -220,7 +218,7 @@ class HeadTraining:
                     bar.update(count - index - 1)
                     break
         bar.close()
-        return Choice(*chosen[0], chosen[1] * self.validate_every, best, losses, before)
+        return Choice(*chosen[0], chosen[1] * self.validate_every, best, losses)
 
     def fit(self, head: Head, scans: HeldScans, labels: Tensor, prompts: Prompts, choice: Choice) -> None:
         """Trains the head on all scans, as chosen."""

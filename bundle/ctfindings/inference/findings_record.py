@@ -19,7 +19,7 @@ DISCLAIMER = (
 
 Point = tuple[float, float, float]
 
-_SIDES = {"left": "left of midline", "right": "right of midline", "midline": "midline"}
+_SIDES = {"left": "left of midline", "right": "right of midline", "midline": "near midline"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FindingAnswer:
     threshold: float  # probability from which it counts as present
     present: bool | None  # None if it was not assessed
     anatomy: str  # anatomy whose embedding answered
-    anatomy_found: bool = True  # False if the anatomy is outside the field of view; the answer is then unreliable
+    anatomy_found: bool = True  # False if the anatomy is outside the field of view; it is then not assessed
     template_spread: Mapping[str, float] = field(default_factory=dict)  # mean, sd, min and max over the templates
     template_probabilities: Mapping[str, float] = field(default_factory=dict)  # by template id, T1..T7
     evidence: Evidence | None = None  # None without a positive map

@@ -33,7 +33,8 @@ def training_warnings(model: ModelInfo) -> list[str]:
     """What a reader has to know about the weights first; empty if nothing is known about them."""
     if model.published is not None:
         said = {key: model.published.get(key, "unknown") for key in ("model", "paper", "licence")}
-        adapted = "" if model.adapted_to is None else f", adapted to {model.adapted_to}"
+        work = "and were not shown to work on others"
+        adapted = "" if model.adapted_to is None else f", adapted to {model.adapted_to}, {work}"
         weights = f"These are the published weights of {said['model']} ({said['paper']}){adapted}"
         return [f"{weights}; licence: {said['licence']}"]
     if model.adapted_to is not None:

@@ -106,9 +106,10 @@ def save_bundle_weights(
 
 def adapted_source(path: str | Path, patients: Sequence[str]) -> dict[str, str]:
     """The note of weights that were adapted from a checkpoint to scans, given by the patient of each."""
-    earlier = read_source(path) or {}
-    first = {"adapted_from": sha256_of(path), **earlier}
-    return {**first, "adapted_to": f"{len(patients)} scans of {len(set(patients))} patients"}
+    source = {"adapted_from": sha256_of(path), **(read_source(path) or {})}
+    counts = ((len(patients), "scan"), (len(set(patients)), "patient"))
+    scans = " of ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
+    return {**source, "adapted_to": ", then ".join(filter(None, [source.get("adapted_to"), scans]))}
 
 
 def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

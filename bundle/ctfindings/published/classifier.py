@@ -67,10 +67,10 @@ class PublishedClassifier(ZeroShotClassifier):
         rows = [row if scored else -1 for row, scored in zip(self.finding_anatomy.tolist(), self.scored, strict=True)]
         not_scored = [name for name, scored in zip(FINDING_NAMES, self.scored, strict=True) if not scored]
         lines = anatomy_warnings(found, rows, "given the probability 0, as in the published evaluation")
-        lines += [f"this model does not score {', '.join(not_scored)}"] if not_scored else []
+        lines += [f"This model does not score {', '.join(not_scored)}"] if not_scored else []
         if bool((self.bank.threshold == 0.5).all()):
             lines.append(
-                "probabilities follow the published protocol and are not calibrated; "
+                "Probabilities follow the published protocol and are not calibrated; "
                 "the threshold 0.5 was not chosen on any data"
             )
         return lines

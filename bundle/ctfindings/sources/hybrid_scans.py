@@ -112,7 +112,10 @@ def make_hybrids(
 
 
 def summary(datalist: Path, findings: Sequence[str]) -> Iterator[str]:
-    """Studies and drawn findings by split, and a warning for each finding that was not drawn and each empty split."""
+    """Studies and drawn findings by split, as lines for a terminal.
+
+    With a warning for each empty split, and for each finding whose organ no mask shows.
+    """
     content = json.loads(datalist.read_text(encoding="utf-8"))
     drawn = {
         split: Counter(FINDING_NAMES[study["labels"].index(1)] for study in content[split] if "twin" in study)
@@ -124,7 +127,7 @@ def summary(datalist: Path, findings: Sequence[str]) -> Iterator[str]:
         if any(drawn[split][name] for split in SPLITS):
             yield f"{name:<36}" + "".join(f"{drawn[split][name]:>12}" for split in SPLITS)
     for name in findings:
-        if not any(drawn[split][name] for split in SPLITS):
+        if name in ORGAN_FINDINGS and not any(drawn[split][name] for split in SPLITS):
             yield f"warning: {name} was drawn into no scan; no anatomy mask shows its organ"
     for split in SPLITS:
         if not content[split]:
@@ -148,15 +151,17 @@ def _make(task: _Task) -> dict[str, Any]:
         anatomy = upright(np.asarray(mask[0]), np.asarray(scan.affine))[0]
     if ANATOMY_NAMES[0] not in named:
         anatomy = np.where((anatomy == 0) & lung_mask(hu, affine), LUNG, anatomy)
+    # Without the mask of its organ, a finding is left out.
+    drawn = [
+        name for name in settings.findings if name not in ORGAN_FINDINGS or (anatomy == ORGAN_FINDINGS[name]).any()
+    ]
+    if not drawn:
+        raise ValueError(f"no mask shows an organ of {', '.join(settings.findings)}; give anatomy masks of your scans")
     base = HybridBase(hu, affine, anatomy)
     unknown = 0 if settings.normal else -1
     twin = [unknown] * len(FINDING_NAMES)
     write_nifti(folder / "images" / f"{task.name}.nii.gz", base.hu, affine)
     hybrids = []
-    # Without the mask of its organ, a finding is left out.
-    drawn = [name for name in settings.findings if (anatomy == ORGAN_FINDINGS.get(name, LUNG)).any()]
-    if not drawn:
-        raise ValueError(f"no mask shows an organ of {', '.join(settings.findings)}; give anatomy masks of your scans")
     for finding in drawn:
         index = finding_index(finding)
         twin[index] = 0

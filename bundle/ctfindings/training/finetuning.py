@@ -51,6 +51,7 @@ def export_finetuned(
     training: Sequence[dict[str, Any]],
     held_out: Sequence[dict[str, Any]] = (),
     outside_share: float = 0.01,
+    domain_scans: int = 300,
 ) -> str:
     """Writes the best fine-tuned model as a bundle checkpoint, with its prompts and the domain of its scans.
 
@@ -64,9 +65,10 @@ def export_finetuned(
         run_dir: Run folder with ``best.pt`` or, without a validation, ``last.pt``; ValueError if it has neither.
         base_path: Bundle checkpoint that training started from.
         output: File to write, whole or not at all.
-        training: Studies that the domain is fitted on.
-        held_out: Studies that training did not fit; they set the limit of the domain.
+        training: Studies that were trained on; the domain is fitted on the first of them.
+        held_out: Studies that training did not fit; the first of them set the limit of the domain.
         outside_share: See ``fit_domain``.
+        domain_scans: Most studies of each kind for the domain.
     """
     states = [path for name in ("best.pt", "last.pt") if (path := Path(run_dir) / name).is_file()]
     if not states:
@@ -78,8 +80,8 @@ def export_finetuned(
     network.eval()
     with torch.no_grad():
         bank.prompts.copy_(template_bank(network.text))
-    apart = model.score(held_out, "domain, limit").domain_features if held_out else None
-    domain = domain_of_studies(model, training, apart, outside_share)
+    apart = model.score(held_out[:domain_scans], "domain, limit").domain_features if held_out else None
+    domain = domain_of_studies(model, training[:domain_scans], apart, outside_share)
     digest = save_bundle_weights(
         output,
         network,

@@ -19,7 +19,7 @@ NOTICE = "Research only. Not a diagnosis."
 COLUMNS = ("Finding", "Probability", "Threshold", "Present", "Anatomy", "Place", "Image")
 """Columns of the table, left to right."""
 
-_SIDES = {"left": "left of midline", "right": "right of midline", "midline": "midline"}
+SIDE_WORDS = {"left": "left of midline", "right": "right of midline", "midline": "near midline"}
 
 FALLING_FIRST = ("Probability", "Threshold", "Present", "Place")
 """Columns whose large values are of interest."""
@@ -35,7 +35,7 @@ class Row:
         threshold: probability from which it counts as present.
         present: whether it does.
         anatomy: whose embedding answered.
-        reliable: False when the scan does not show that anatomy.
+        anatomy_found: whether the scan shows that anatomy.
         spread: lowest and highest probability over the wordings of the question.
         side: of the patient, or empty.
         peak_mm: point of the evidence, RAS, on the slice to show; None without evidence and if it was not assessed.
@@ -51,7 +51,7 @@ class Row:
     threshold: float
     present: bool
     anatomy: str
-    reliable: bool
+    anatomy_found: bool
     spread: tuple[float, float]
     side: str
     peak_mm: tuple[float, float, float] | None
@@ -71,7 +71,6 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         """Text of the columns."""
-        name = self.name if self.reliable else f"{self.name} †"
         present = "not assessed" if self.not_assessed else "present" if self.present else "-"
         present += " ~" * self.borderline
         pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
@@ -80,7 +79,7 @@ class Row:
         if self.not_assessed:
             numbers = "-", pairs[0][1] if self.threshold <= 1 else "-"
         image = _image(self.image, self.images) if self.present else ""
-        return (name, *numbers, present, self.anatomy, self.place, image)
+        return (self.name, *numbers, present, self.anatomy, self.place, image)
 
     @property
     def shown_probability(self) -> float:
@@ -105,8 +104,6 @@ class Row:
         lines = [f"{self.name}: {self.obstacle or number}"]
         if self.borderline:
             lines.append("~ Borderline: another wording would change the answer.")
-        if not self.reliable:
-            lines.append(f"† The scan does not show the anatomy '{self.anatomy}': this answer is unreliable.")
         return " ".join([*lines, NOTICE])
 
 
@@ -163,7 +160,13 @@ class Record:
             numbers = [f"{value:.4f}" for value in (row.probability, row.threshold)]
             spread = [f"{value:.4f}" for value in row.spread]
             images = ["" if number is None else number for number in (row.image, row.images)]
-            start = [row.name, *numbers, "" if row.not_assessed else int(row.present), row.anatomy, int(row.reliable)]
+            start = [
+                row.name,
+                *numbers,
+                "" if row.not_assessed else int(row.present),
+                row.anatomy,
+                int(row.anatomy_found),
+            ]
             writer.writerow([*start, *spread, row.side, *place, *images, NOTICE])
         return file.getvalue()
 
@@ -262,7 +265,7 @@ def _image(image: int | None, images: int | None) -> str:
 def place_words(evidence: Mapping[str, Any]) -> str:
     """Region of an evidence, or ``diffuse`` or ``scattered``, or the side of the midline; empty if it names none."""
     extent = str(evidence.get("extent") or "focal")
-    side = _SIDES.get(str(evidence.get("side")), "")
+    side = SIDE_WORDS.get(str(evidence.get("side")), "")
     return str(evidence.get("region") or (side if extent == "focal" else extent))
 
 
@@ -277,7 +280,7 @@ def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
         threshold=float(finding["threshold"]),
         present=bool(finding["present"]),
         anatomy=str(finding["anatomy"]),
-        reliable=bool(finding["anatomy_found"]),
+        anatomy_found=bool(finding["anatomy_found"]),
         spread=(float(spread.get("min", probability)), float(spread.get("max", probability))),
         side="" if evidence is None else str(evidence["side"] or ""),
         where="" if evidence is None else place_words(evidence),

@@ -255,9 +255,7 @@ def _table(viewer: Any) -> None:
                     key="row.name",
                     title=("row.name === selected ? row.hint : undefined",),
                     click=(viewer.on_finding_chosen, "[row.name]"),
-                    classes=(
-                        "{'ct-present': row.present, 'ct-selected': row.name === selected, 'ct-unsure': !row.reliable}",
-                    ),
+                    classes=("{'ct-present': row.present, 'ct-selected': row.name === selected}",),
                     tabindex="0",
                     keydown_enter=(viewer.on_finding_chosen, "[row.name]"),
                     **RETURN,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ctfindings_client.record import SIDE_WORDS
 
 MIDLINE_MM = 10.0
 """A place closer than this to the midline has no side, as in the record of findings."""
@@ -46,7 +47,9 @@ class Places:
         }
 
     def name(self, place: Sequence[float]) -> str:
-        """Such as ``right lower zone``, ``heart``, or ``left`` for other parts of the body; empty outside of it.
+        """Such as ``right lower zone``, ``heart``, or ``left of midline`` for other parts of the body.
+
+        Empty outside of the body.
 
         Without a midline no side is named.
 
@@ -64,7 +67,7 @@ class Places:
             low, high = self.lung_heights.get(side) or self.lung_heights[""]
             third = _THIRDS[int(np.clip(3 * (place[2] - low) / max(high - low, 1e-6), 0, 2))]
             return f"{side} {third} zone" if side in ("right", "left") else f"{third} zone{'s' if side else ''}"
-        return side if name in ("thorax", "") else name
+        return SIDE_WORDS.get(side, "") if name in ("thorax", "") else name
 
     def _side(self, x: float) -> str:
         """``right``, ``left`` or ``midline``; empty without a midline."""

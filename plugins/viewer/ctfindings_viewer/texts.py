@@ -35,7 +35,6 @@ def table_rows(
             "percent": max(0.0, round(100 * row.shown_probability, 1)),
             "threshold_percent": min(100.0, round(100 * row.threshold, 1)),
             "present": row.present,
-            "reliable": row.reliable,
             "placed": row.peak_mm is not None,
             "hint": row.hint,
         }

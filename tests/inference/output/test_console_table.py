@@ -10,7 +10,7 @@ def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
     text = format_findings(dataclasses.replace(case.record, queries=[noisy], warnings=["word " * 60]))
     assert max(len(line) for line in text.splitlines()) <= WIDTH
     assert text.index("Lung nodule") < text.index("Cardiomegaly")
-    assert "Hiatal hernia" in text and "Research only. Not a diagnosis." in text
+    assert "Hiatal hernia" in text and "Hiatal hernia *" not in text and "Research only. Not a diagnosis." in text
     assert "\x1b" not in text
 
 

@@ -13,7 +13,7 @@ import torch
 
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.inference.service import load_service
-from bundle.ctfindings.networks.checkpoint import sha256_of
+from bundle.ctfindings.networks.checkpoint import read_checkpoint, sha256_of
 from bundle.ctfindings.phantom.dataset import make_case
 from plugins.monailabel.lib.compatibility import provide_storage_uids
 from plugins.monailabel.lib.options import Options
@@ -188,8 +188,7 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
         study for split in ("training", "validation") for study in datalist[split] if study["id"] == CORRECTED
     )
     assert corrected["labels"] == [-1, *labels[CORRECTED][1:]], "what the reader said is what training reads"
-    before = torch.load(untrained_weights, weights_only=True)
-    after = torch.load(model, weights_only=True)
+    before, after = read_checkpoint(untrained_weights), read_checkpoint(model)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in after if key.startswith("image."))
     tuned = load_service(bundle_root, model, text=False)

@@ -13,7 +13,7 @@ def row(name: str, probability: float, threshold: float, z: float | None = 0.0, 
     peak = None if z is None else (1.0, 2.0, z)
     values = {
         "anatomy": "lung",
-        "reliable": True,
+        "anatomy_found": True,
         "spread": (0.0, 1.0),
         "side": "left",
         "peak_mm": peak,
@@ -53,12 +53,9 @@ def test_a_column_orders_the_rows() -> None:
 def test_rows_carry_bar_threshold_and_cells() -> None:
     shown = next(shown for shown in texts.table_rows(ROWS) if shown["name"] == "Atelectasis")
     assert (shown["percent"], shown["threshold_percent"], shown["present"]) == (40.0, 50.0, False)
-    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "", ""], "an absent finding has no place"
+    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "- ~", "lung", "", ""], "an absent finding has no place"
     (read,) = texts.table_rows([row("Hernia", 0.8, 0.1)], mark=lambda name: f"read {name}: ")
     assert read["mark"] == "read Hernia: "
-    (unreliable,) = texts.table_rows([row("Hernia", 0.8, 0.1, reliable=False)])
-    assert unreliable["cells"][0] == "Hernia †"
-    assert "unreliable" in unreliable["hint"]
 
 
 @pytest.mark.parametrize(
