@@ -19,9 +19,8 @@ def keep_freed_memory() -> bool:
 def return_freed_memory() -> bool:
     """Tells glibc to give back what is freed of a megabyte or more, for work that keeps small parts of large tensors.
 
-    Otherwise the parts that are kept lie between freed tensors, whose memory neither fits the next ones nor goes back:
-    an adaptation to 200 scans of Astra's tower took 7.0 GB (``experiments/adapt/costs.py``). Returns whether the
-    allocator accepted the setting.
+    Otherwise the parts that are kept lie between freed tensors, whose memory neither fits the next ones nor goes back.
+    Returns whether the allocator accepted the setting.
     """
     return _set((_M_MMAP_THRESHOLD, _MEGABYTE))
 
