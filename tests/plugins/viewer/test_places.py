@@ -29,8 +29,8 @@ def places() -> Places:
         ((-60, 0, -225), "left lower zone"),
         ((-60, 0, -10), "left upper zone"),
         ((0, 0, -100), "heart"),
-        ((140, 0, -100), "right"),
-        ((-140, 0, -100), "left"),
+        ((140, 0, -100), "right of midline"),
+        ((-140, 0, -100), "left of midline"),
         ((-400, 0, -100), ""),
     ],
 )
@@ -44,7 +44,12 @@ def test_outside_of_the_body_nothing_is_named_and_the_midline_is_that_of_the_bod
     labels = np.zeros((4, 41, 71), np.uint8)
     labels[:, :, 40:61] = THORAX  # x -50 to -150: its middle is at -100
     of = Places(labels, AFFINE, NAMES)
-    assert [of.name((x, 0, -300)) for x in (0, -100, -60, -140)] == ["", "midline", "right", "left"]
+    assert [of.name((x, 0, -300)) for x in (0, -100, -60, -140)] == [
+        "",
+        "near midline",
+        "right of midline",
+        "left of midline",
+    ]
 
 
 def test_half_a_chest_has_no_sides() -> None:
@@ -52,7 +57,7 @@ def test_half_a_chest_has_no_sides() -> None:
     labels = np.full((60, 41, 31), THORAX, np.uint8)  # x 150 to 0: cut through the middle of the body
     labels[0:31, :, 10:25] = LUNG
     half = Places(labels, AFFINE, NAMES)
-    assert [whole.name((x, 0, -290)) for x in (60, 140)] == ["right lower zone", "right"]
+    assert [whole.name((x, 0, -290)) for x in (60, 140)] == ["right lower zone", "right of midline"]
     assert [half.name((x, 0, -290)) for x in (60, 140)] == ["lower zone", ""]
 
 
