@@ -72,7 +72,8 @@ def python_shown() -> str:
 def comparison(case: Case, record: dict) -> str:
     """Rendered and predicted findings as a table: heights of the centres and of the evidence, and their distance."""
     head = f"{'Finding':<36} {'rendered':<8} {'found':<5} {'prob':>5}  {'rendered at z mm':<16} {'evidence at':>11}"
-    lines = [f"{head} {'distance':>9}", "-" * 97]
+    head = f"{head} {'distance':>9}"
+    lines = [head, "-" * len(head)]
     for finding in record["findings"]:
         sites = [site for site in case.sites if site.finding == finding["name"]]
         centres = [site.center_mm for site in sites if site.center_mm]

@@ -126,8 +126,10 @@ class Adaptation:
         features = self._domain_features(self.encoded.dataset(studies), head.stage)
         domain = fit_domain(features, features[:0], self.outside_share, patients)
         path = self.output_dir / "model.pt"
-        source = adapted_source(self.frozen_weights, patients)
-        digest = None if calibration.problem else export_weights(path, self.network, calibration, domain, source=source)
+        digest = None
+        if calibration.problem is None:
+            source = adapted_source(self.frozen_weights, patients)
+            digest = export_weights(path, self.network, calibration, domain, source=source)
         record = {
             "checkpoint": digest and path.name,
             "checkpoint_sha256": digest,
